@@ -4,6 +4,7 @@
 //! the three sources (TOML file, then `ONELOOP_*` variables, then flags), `settle` judges the whole.
 
 mod changes;
+mod cluster;
 mod draft;
 mod environment;
 mod file;

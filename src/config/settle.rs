@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use super::Config;
+use super::cluster::{NEEDS_KEYS, with_keys};
 use super::draft::Draft;
 use super::file::read_file;
 use super::setting::Apply;
@@ -12,7 +13,7 @@ use super::value::Value;
 use super::{settle_demand, table};
 use crate::engine::origin::Origins;
 use crate::engine::reactor::Listen;
-use crate::engine::redis::place::asks_for_tls;
+use crate::engine::redis::place::{asks_for_tls, is_cluster};
 use crate::engine::redis::sink::Sink;
 
 /// The largest file with a key, a key set or a secret.
@@ -349,6 +350,13 @@ impl Draft {
     /// Refuses settings that need a Redis, or a Redis with TLS.
     fn check_redis(&mut self) {
         self.check_redis_tls();
+        if self.config.redis.as_deref().is_some_and(is_cluster) {
+            for (key, path) in with_keys(&self.config) {
+                let path = path.as_deref();
+                let label = path.map_or_else(|| self.label(key), |it| self.label_of_route(key, it));
+                self.problems.push(format!("{label} {NEEDS_KEYS}"));
+            }
+        }
         if self.has("redis") {
             return;
         }
@@ -493,6 +501,11 @@ mod tests {
             ("proxies = '::1'\n[[route]]\norigins = '*'\nidentity = 'header:X-User'", &[], "identity of [[route]] \"/ws\" and origins of [[route]] \"/ws\" = *: a proxy adds"),
             ("upstream = 'stream:up'", &[], "upstream (t.toml:1) needs a Redis: set redis"),
             ("[[route]]\npath = '/a'\nupstream = 'channel:up'", &[], "upstream of [[route]] \"/a\" needs a Redis"),
+            ("redis = 'redis+cluster://h'\nstreams = ['pub']", &[], "streams (t.toml:2) needs keys"),
+            ("redis = 'redis+cluster://h'\nevents = 'channel:evt'", &[], "events (t.toml:2) needs keys"),
+            ("redis = 'redis+cluster://h'\ncontrol = 'ctl'", &[], "control (t.toml:2) needs keys"),
+            ("redis = 'redis+cluster://h'\nupstream = 'stream:up'", &[], "upstream (t.toml:2) needs keys"),
+            ("redis = 'redis+cluster://h'\n[[route]]\npath = '/a'\nmembers = ['room.*']", &[], "members of [[route]] \"/a\" needs keys"),
             ("streams = ['pub']", &[], "streams (t.toml:1) is set, but redis is not"),
             ("subscribe = 'demand'", &[], "subscribe (t.toml:1) is demand, but redis is not set"),
             ("subscribe = 'demand'\nredis = 'redis://h'\nloops = 2", &[], "demand, but loops (t.toml:3) is more than 1"),
@@ -525,6 +538,7 @@ mod tests {
             ("receipts = 'r'\nredis = 'redis://h'\nprefix = ''", &[]),
             ("redis = 'VALKEYS://h'\nredis_ca_file = 'Cargo.toml'", &[]),
             ("upstream = 'stream:up'\nredis = 'redis://h'", &[]),
+            ("upstream = 'channel:up'\nreceipts = 'r'\nredis = 'redis+cluster://h'", &[]),
             ("streams = ['pub', 'more']\nredis = 'redis://h'", &[]),
             ("events = 'stream:evt'\nredis = 'redis://h'", &[]),
             ("jwt.cookie = 'jwt'\norigins = ['https://a.b']", &[]),

@@ -34,7 +34,7 @@ static TABLE: &[(&str, &[Setting])] = &[
         text("proxy_protocol", "whether those proxies send a PROXY header; nobody else may connect then",
             "off", "off or v2; only with proxies", &at(|c| &mut c.proxy_protocol, proxy_protocol)),
         text("redis", "Redis or Valkey to subscribe at",
-            "none", "redis://, rediss:// (TLS), valkey://, valkeys://, unix:// or redis+sentinel:// URL, or a list of at most 16 in order of preference", &at(|c| &mut c.redis, redis_urls)).hidden(),
+            "none", "redis://, rediss:// (TLS), valkey://, valkeys://, unix://, redis+sentinel:// or redis+cluster:// URL, or a list of at most 16 in order of preference", &at(|c| &mut c.redis, redis_urls)).hidden(),
         file("redis_ca_file", "certificates that a Redis with TLS is trusted by, in place of the system's", CERTIFICATES, &at(|c| &mut c.redis_ca, contents)).live(),
         file("redis_cert_file", "certificate shown to a Redis with TLS, and its chain", CERTIFICATES, &at(|c| &mut c.redis_certificate, contents)).live(),
         secret_file("redis_key_file", "file with the key of that certificate, in PEM", &at(|c| &mut c.redis_key, key)).live(),

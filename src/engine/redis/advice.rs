@@ -39,7 +39,9 @@ fn who(config: &RedisConfig) -> String {
     let address = &config.server.address;
     match config.server.kind {
         ServerKind::Sentinel => format!("the Sentinel at {address}"),
-        ServerKind::Any | ServerKind::Primary => format!("Redis at {address}"),
+        ServerKind::Any | ServerKind::Primary | ServerKind::ClusterNode => {
+            format!("Redis at {address}")
+        }
     }
 }
 

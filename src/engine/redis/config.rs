@@ -29,6 +29,8 @@ pub enum ServerKind {
     /// The primary that a Sentinel has named.
     Primary,
     Sentinel,
+    /// A node of a cluster, which is connected to the others.
+    ClusterNode,
 }
 
 impl RedisServer {
@@ -102,7 +104,11 @@ impl RedisConfig {
     /// A sentence if no certificate can carry the name of a host.
     pub fn new(place: RedisPlace, tls: Option<RedisTls>) -> Result<RedisConfig, String> {
         let tls = tls.as_ref();
-        let kind = if place.primary.is_some() { ServerKind::Sentinel } else { ServerKind::Any };
+        let kind = match place.primary {
+            Some(_) => ServerKind::Sentinel,
+            None if place.is_cluster => ServerKind::ClusterNode,
+            None => ServerKind::Any,
+        };
         let servers = place.urls.into_iter().map(|url| RedisServer::new(url, kind, tls));
         let servers = servers.collect::<Result<Vec<_>, _>>()?;
         let (server, servers, sentinels) = match place.primary {

@@ -80,7 +80,8 @@ pub fn by_info(answer: &Value) -> FarEnd {
     }
 }
 
-fn info_text(answer: &Value) -> Option<&str> {
+/// The text of an answer to INFO or CLUSTER INFO.
+pub fn info_text(answer: &Value) -> Option<&str> {
     match answer {
         Value::VerbatimString { text, .. } => Some(text),
         other => text(other),

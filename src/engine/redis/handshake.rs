@@ -13,6 +13,7 @@ use std::collections::VecDeque;
 use redis::{ServerError, Value};
 
 use crate::engine::redis::advice;
+use crate::engine::redis::cluster;
 use crate::engine::redis::config::{RedisConfig, ServerKind};
 use crate::engine::redis::failure::RedisFailure;
 use crate::engine::redis::far_end;
@@ -35,6 +36,8 @@ enum HandshakeStep {
     /// In RESP2 before the subscription, after which Redis takes no further commands.
     Role,
     Info,
+    /// Of a node of a cluster alone.
+    ClusterInfo,
     Subscribe,
     Ping,
 }
@@ -91,7 +94,7 @@ impl Handshake {
         output: &mut Vec<u8>,
         reply: &Value,
     ) -> Result<(), RedisFailure> {
-        use HandshakeStep::{Hello, Info, Role, SetName, Subscribe};
+        use HandshakeStep::{ClusterInfo, Hello, Info, Role, SetName, Subscribe};
         let Some(&step) = self.awaited.front() else { return Ok(()) };
         match (step, reply) {
             (Hello, Value::ServerError(error)) if wants_resp2(config, error) => {
@@ -102,14 +105,16 @@ impl Handshake {
             }
             (Hello, hello) => match far_end::mode(hello) {
                 Some("sentinel") => return Err(RedisFailure::Deaf(advice::sentinel(config))),
-                Some(_) => {
+                Some(mode) => {
+                    cluster::check_mode(mode, config)?;
                     far_end::by_hello(hello).check(config)?;
-                    self.send(&[SetName, Role, Info, Subscribe], config, output);
+                    self.send(&[SetName, Role, Info, ClusterInfo, Subscribe], config, output);
                 }
                 None => self.send(&[SetName, Subscribe], config, output),
             },
             (Role, role) => far_end::by_role(role).check(config)?,
             (Info, info) => far_end::by_info(info).check(config)?,
+            (ClusterInfo, info) => cluster::check_state(info, config)?,
             _ => {}
         }
         if step != Subscribe {
@@ -119,8 +124,8 @@ impl Handshake {
     }
 
     fn subscribe_in_resp2(&mut self, config: &RedisConfig, output: &mut Vec<u8>) {
-        use HandshakeStep::{Auth, Role, SetName, Subscribe};
-        self.send(&[Auth, SetName, Role, Subscribe], config, output);
+        use HandshakeStep::{Auth, ClusterInfo, Role, SetName, Subscribe};
+        self.send(&[Auth, SetName, Role, ClusterInfo, Subscribe], config, output);
     }
 
     /// Queues these commands, but for those that the settings make needless.
@@ -132,6 +137,7 @@ impl Handshake {
                 (HandshakeStep::Select, _) if config.server.database == 0 => continue,
                 (HandshakeStep::Role, _) if !self.asks_role(config) => continue,
                 (HandshakeStep::Subscribe, _) if config.patterns.is_empty() => continue,
+                (HandshakeStep::ClusterInfo, _) if !cluster::is_node(config) => continue,
                 (HandshakeStep::Hello, None) => command.arg("HELLO").arg(3),
                 (HandshakeStep::Hello, Some((user, password))) => command
                     .arg("HELLO")
@@ -146,6 +152,7 @@ impl Handshake {
                 (HandshakeStep::SetName, _) => command.arg("CLIENT").arg("SETNAME").arg(self.name),
                 (HandshakeStep::Role, _) => command.arg("ROLE"),
                 (HandshakeStep::Info, _) => command.arg("INFO").arg("replication"),
+                (HandshakeStep::ClusterInfo, _) => command.arg("CLUSTER").arg("INFO"),
                 (HandshakeStep::Subscribe, _) => command.arg("PSUBSCRIBE").arg(&config.patterns),
                 (HandshakeStep::Ping, _) => command.arg("PING"),
             };
@@ -171,6 +178,7 @@ impl Handshake {
             },
             // A far end that may not be asked is believed.
             HandshakeStep::Role | HandshakeStep::Info => error.code() != "NOAUTH",
+            HandshakeStep::ClusterInfo => error.code() == "NOPERM",
             HandshakeStep::Ping => error.code() == "MISCONF",
             _ => false,
         }
@@ -186,6 +194,7 @@ impl HandshakeStep {
             HandshakeStep::SetName => "CLIENT SETNAME",
             HandshakeStep::Role => "ROLE",
             HandshakeStep::Info => "INFO",
+            HandshakeStep::ClusterInfo => "CLUSTER INFO",
             HandshakeStep::Subscribe => "PSUBSCRIBE",
             HandshakeStep::Ping => "PING",
         }

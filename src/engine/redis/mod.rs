@@ -3,6 +3,8 @@
 //! `subscriber` is the subscription, `command_connection` executes commands; both frame RESP with `resp` and share `session`.
 
 pub mod advice;
+pub mod cluster;
+pub(crate) mod cluster_url;
 pub mod command_connection;
 pub mod config;
 pub(crate) mod entries;

@@ -1,13 +1,15 @@
-//! The setting `redis`: servers in order of preference, or Sentinels that name the primary.
+//! The setting `redis`: servers in order of preference, nodes of a cluster, or Sentinels that name the primary.
 //!
 //! ```text
 //! redis://h:6379                                            one server
 //! redis://h1:6379,redis://h2:6379                           servers in order of preference
 //! redis+sentinel://[user:password@]h1:26379,h2:26379/NAME   the primary NAME of these Sentinels
+//! redis+cluster://[user:password@]h1:6379,h2:6379          any of these nodes of a cluster
 //! ```
 
 use std::fmt;
 
+use crate::engine::redis::cluster_url;
 use crate::engine::redis::url::{Address, NOT_UNDERSTOOD, RedisUrl, Security, check_parameters};
 
 /// The most servers of a list, and the most Sentinels.
@@ -33,8 +35,8 @@ const NAME_BYTES_MAX: usize = 255;
 /// The parameters behind `?` of a URL of Sentinels.
 const PARAMETERS: [&str; 3] = ["protocol", "sentinel_username", "sentinel_password"];
 
-const EXPECTED: &str =
-    "it is no URL that begins with redis://, rediss://, valkey://, unix:// or redis+sentinel://";
+const EXPECTED: &str = "it is no URL that begins with redis://, rediss://, valkey://, unix://, redis+sentinel:// or \
+    redis+cluster://";
 
 const SENTINEL_EXPECTED: &str = "the URL of Sentinels is not understood: expected \
     `redis+sentinel://[[user]:password@]host[:26379],host[:26379]/NAME[/database]`, the same with `rediss+sentinel://` for TLS, \
@@ -53,12 +55,20 @@ pub struct RedisPlace {
     pub urls: Vec<RedisUrl>,
     /// With Sentinels: the name of the primary, and the login there.
     pub primary: Option<(String, RedisUrl)>,
+    /// The URLs are those of nodes of one cluster.
+    pub is_cluster: bool,
 }
 
 /// Shows schemes, addresses and the name of the primary, and no credentials.
 impl fmt::Display for RedisPlace {
     fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
         let Some((name, _)) = &self.primary else {
+            if self.is_cluster {
+                let hosts: Vec<String> =
+                    self.urls.iter().map(|url| url.address.to_string()).collect();
+                let scheme = if self.security() == Security::Plain { "redis" } else { "rediss" };
+                return write!(formatter, "{scheme}+cluster://{}", hosts.join(","));
+            }
             let urls: Vec<String> = self.urls.iter().map(RedisUrl::to_string).collect();
             return formatter.write_str(&urls.join(","));
         };
@@ -83,13 +93,14 @@ impl RedisPlace {
                      redis+sentinel://h1:26379,h2:26379/NAME"
                     .to_owned());
             }
+            (None, _) if is_cluster(text) => return of_cluster(&parts),
             (None, 0..=SERVERS_MAX) => {}
             (None, count) => {
                 return Err(format!("{count} servers are named; allowed: {SERVERS_MAX}"));
             }
         }
         let urls = parts.iter().map(|part| server_url(part)).collect::<Result<_, _>>()?;
-        let place = RedisPlace { urls, primary: None };
+        let place = RedisPlace { urls, primary: None, is_cluster: false };
         match place.urls.iter().all(|url| url.security == place.security()) {
             true => Ok(place),
             false => {
@@ -114,7 +125,7 @@ pub fn check_schemes(text: &str) -> Result<(), String> {
     for part in parts(text) {
         // `unix:/path` is a URL too, without the two slashes.
         let scheme = part.split_once(':').unwrap_or_default().0.to_ascii_lowercase();
-        let is_known = SCHEMES.contains(&scheme.as_str()) || sentinel_scheme(part).is_some();
+        let is_known = is_known(&scheme, part);
         match scheme.as_str() {
             _ if is_known => {}
             "sentinel" | "redis-sentinel" | "rediss-sentinel" => {
@@ -130,9 +141,36 @@ pub fn check_schemes(text: &str) -> Result<(), String> {
 pub fn asks_for_tls(text: &str) -> bool {
     parts(text).iter().any(|part| {
         let scheme = part.split_once("://").unwrap_or_default().0.to_ascii_lowercase();
-        let scheme = sentinel_scheme(part).unwrap_or(&scheme);
+        let scheme =
+            sentinel_scheme(part).or_else(|| cluster_url::scheme_of(part)).unwrap_or(&scheme);
         matches!(scheme, "rediss" | "valkeys")
     })
+}
+
+/// Returns whether the setting names a cluster.
+pub fn is_cluster(text: &str) -> bool {
+    parts(text).iter().any(|part| cluster_url::scheme_of(part).is_some())
+}
+
+/// Returns whether the setting may hold a URL with this scheme.
+fn is_known(scheme: &str, url: &str) -> bool {
+    SCHEMES.contains(&scheme)
+        || sentinel_scheme(url).is_some()
+        || cluster_url::scheme_of(url).is_some()
+}
+
+/// Reads the URL of a cluster.
+fn of_cluster(parts: &[&str]) -> Result<RedisPlace, String> {
+    let [url] = parts else {
+        return Err("a URL of a cluster stands alone: name its nodes in the one URL, \
+             redis+cluster://h1:6379,h2:6379"
+            .to_owned());
+    };
+    let urls = cluster_url::nodes(url)?;
+    match urls.len() {
+        0..=SERVERS_MAX => Ok(RedisPlace { urls, primary: None, is_cluster: true }),
+        count => Err(format!("{count} nodes are named; allowed: {SERVERS_MAX}")),
+    }
 }
 
 /// Splits a list. A comma belongs to a URL (to its password, or its Sentinels) unless a scheme follows.
@@ -142,8 +180,7 @@ fn parts(text: &str) -> Vec<&str> {
         let (at, behind) = (from + comma, rest[from + comma + 1..].trim_start());
         let scheme = behind.split_once(':').unwrap_or_default().0.to_ascii_lowercase();
         let is_url = behind.contains("://") || scheme == "unix";
-        let is_known = SCHEMES.contains(&scheme.as_str()) || sentinel_scheme(behind).is_some();
-        if is_url && is_known {
+        if is_url && is_known(&scheme, behind) {
             parts.push(rest[..at].trim_end());
             (rest, from) = (behind, 0);
         } else {
@@ -219,7 +256,7 @@ fn of_sentinels_url(url: &str) -> Result<RedisPlace, String> {
     let login = if login.is_empty() { String::new() } else { format!("{login}@") };
     let primary = of(&login, hosts[0], database)?;
     let urls = hosts.iter().map(|host| of(&own, host, "")).collect::<Result<_, _>>()?;
-    Ok(RedisPlace { urls, primary: Some((name.to_owned(), primary)) })
+    Ok(RedisPlace { urls, primary: Some((name.to_owned(), primary)), is_cluster: false })
 }
 
 #[cfg(test)]
@@ -239,6 +276,8 @@ mod tests {
             ("unix:/run/a,redis://[::1]", "unix:/run/a,redis://[::1]:6379"),
             ("redis://h1:6379,unix:/run/a,b", "redis://h1:6379,unix:/run/a,b"),
             ("rediss://a@h1,valkeys://b@h2", "rediss://h1:6379,rediss://h2:6379"),
+            ("redis+cluster://:p@h1,[::1]:7", "redis+cluster://h1:6379,[::1]:7"),
+            ("valkeys+cluster://h", "rediss+cluster://h:6379"),
             ("redis+sentinel://h1/main", "redis+sentinel://h1:26379/main"),
             (
                 "redis+sentinel://u:p@h1:1,[::1],[fe80::1]:3,h4/main/7",
@@ -292,6 +331,8 @@ mod tests {
             ("rediss+sentinel://h/main#hunter2", "after # expected insecure"),
             ("redis+sentinel://h1/a,redis://h2", "stands alone"),
             ("redis://h1,redis+sentinel://h2/a", "stands alone"),
+            ("redis+cluster://h1,redis+cluster://h2", "stands alone"),
+            ("redis://h1,redis+cluster://:hunter2@h2", "stands alone"),
             ("redis://h1:6379,h2:6379", "a whole URL behind each comma"),
             ("redis://h1,", "a whole URL behind each comma"),
             ("redis://h1,rediss://h2", "must agree on TLS"),
@@ -306,11 +347,16 @@ mod tests {
 
     #[test]
     fn schemes_are_judged_in_each_url_of_a_list() {
-        for good in ["redis://h", "redis://h,unix:/s", "REDISS+SENTINEL://h/m", "valkey+unix:///s"]
-        {
+        for good in [
+            "redis://h",
+            "redis://h,unix:/s",
+            "REDISS+SENTINEL://h/m",
+            "redis+cluster://h",
+            "valkey+unix:///s",
+        ] {
             assert_eq!(check_schemes(good), Ok(()), "{good}");
         }
-        for bad in ["h:6379", "http://h", "", "redis+cluster://h"] {
+        for bad in ["h:6379", "http://h", "", "cluster://h"] {
             assert_eq!(check_schemes(bad), Err(EXPECTED.to_owned()), "{bad}");
         }
         for near in ["sentinel://h/m", "redis-sentinel://h"] {
@@ -319,6 +365,8 @@ mod tests {
         for (text, expected) in [
             ("rediss://h", true),
             ("Valkeys+sentinel://h/m", true),
+            ("Rediss+cluster://h1,h2", true),
+            ("redis+cluster://h", false),
             ("VALKEYS://h", true),
             ("redis://h", false),
             ("redis+sentinel://h/m", false),

@@ -11,6 +11,7 @@ use redis::{PushKind, Value};
 
 use crate::clock::Millis;
 use crate::engine::demand::{Demand, DemandSettings};
+use crate::engine::redis::cluster;
 use crate::engine::redis::config::RedisConfig;
 use crate::engine::redis::failure::RedisFailure;
 use crate::engine::redis::far_end::{by_info, by_role};
@@ -78,6 +79,7 @@ enum Asked {
     Ping,
     Role,
     Info,
+    ClusterInfo,
     Publish,
 }
 
@@ -351,6 +353,9 @@ impl RedisSubscriber {
                 (Some(Asked::Info), info) => {
                     return by_info(info).check(&self.session.config).map(|()| false);
                 }
+                (Some(Asked::ClusterInfo), info) => {
+                    return cluster::check_state(info, &self.session.config).map(|()| false);
+                }
             },
         }
         Ok(self.proceed(now))
@@ -419,6 +424,10 @@ impl RedisSubscriber {
         self.session.send(&redis::cmd("ROLE").get_packed_command());
         self.session.send(&redis::cmd("INFO").arg("replication").get_packed_command());
         self.asked.extend([Asked::Role, Asked::Info]);
+        if cluster::is_node(&self.session.config) {
+            self.session.send(&redis::cmd("CLUSTER").arg("INFO").get_packed_command());
+            self.asked.push_back(Asked::ClusterInfo);
+        }
         if let Some(publish) = self.probe.again() {
             self.session.send(&publish);
             self.asked.push_back(Asked::Publish);

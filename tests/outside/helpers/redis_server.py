@@ -253,6 +253,37 @@ class Trio:
             end(sentinel.process)
 
 
+class Cluster:
+    """Three primaries, each with a replica, that hold all slots. A server is started with it as with a Redis."""
+
+    flags = []
+
+    def __init__(self, nodes):
+        self.nodes = nodes
+        hosts = [f"127.0.0.1:{node.port}" for node in nodes]
+        subprocess.run(["redis-cli", "--cluster", "create", *hosts, "--cluster-replicas", "1", "--cluster-yes"],
+                       check=True, stdout=subprocess.DEVNULL, timeout=60)
+        eventually(self.is_whole, "all nodes know of each other", 60)
+
+    def is_whole(self):
+        info = [node.command("CLUSTER", "INFO") for node in self.nodes]
+        roles = "".join(node.command("INFO", "replication") for node in self.nodes)
+        return (all("cluster_state:ok" in one and "cluster_known_nodes:6" in one for one in info)
+                and roles.count("master_link_status:up") == 3)
+
+    @property
+    def url(self):
+        return "redis+cluster://" + ",".join(f"127.0.0.1:{node.port}" for node in self.nodes)
+
+    def subscribed(self):
+        """The nodes with a subscription of a server."""
+        living = [node for node in self.nodes if node.process.poll() is None]
+        return [node for node in living if " name=oneloop " in node.command("CLIENT", "LIST", "TYPE", "pubsub")]
+
+    def publisher(self):
+        return self.nodes[-1].publisher()
+
+
 def bulks(kind, *words):
     """An array (`*`) or push (`>`) of strings."""
     words = [word if isinstance(word, bytes) else str(word).encode() for word in words]

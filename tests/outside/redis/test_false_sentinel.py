@@ -190,7 +190,8 @@ def test_a_redis_in_place_of_a_sentinel_is_told(start, redis):
     ("redis://:hush@h1,rediss://h2", "must agree on TLS"),
     ("redis://:hush@h1:6379,h2:6379", "a whole URL behind each comma"),
     ("redis-sentinel://:hush@h1/main", "the scheme of Sentinels is redis\\+sentinel://"),
-    ("redis+cluster://:hush@h1", "it is no URL that begins with"),
+    ("redis+cluster://:hush@h1/1", "a cluster has no databases"),
+    ("cluster://:hush@h1", "it is no URL that begins with"),
 ])
 def test_each_bad_url_is_refused_at_start(url, expected):
     done = oneloop("--check", "--redis", url)
