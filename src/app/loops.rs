@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use super::{handover, publishers_max};
 use crate::config::Config;
 use crate::engine::bounds::Bounds;
-use crate::engine::reactor::{Reactor, SharedListeners, on_alone, take_over};
+use crate::engine::reactor::{Inherited, Reactor, SharedListeners, on_alone, take_over};
 use crate::features::publisher::PublisherPort;
 use crate::features::zeromq::ZeromqPort;
 use crate::loops::broker::{Broker, HandedLoops};
@@ -115,7 +115,8 @@ impl LoopRole {
                 let (passed, loops) = (std::mem::take(listeners), config.loops());
                 let handed = role.handed.as_mut().map(|of| std::mem::take(&mut of.listeners));
                 let handed = handed.unwrap_or_default();
-                let (listen, access) = (&config.listen, &config.unix);
+                let (listen, bounds) = (&config.listen, Inherited::of(&config.bounds));
+                let access = (&config.unix, bounds);
                 let shared = SharedListeners::open(listen, passed, access, loops, handed)?;
                 config.listen = Vec::new();
                 Ok(Some(shared))

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::tree::{Source, sources};
 
 /// Product lines in `src`, with comments and blank lines and without tests.
-const LINES_MAX: usize = 56_782;
+const LINES_MAX: usize = 56_788;
 /// Of them, in `src/engine`.
-const ENGINE_LINES_MAX: usize = 26_404;
+const ENGINE_LINES_MAX: usize = 26_409;
 /// Lines of a file, without its tests.
 const FILE_LINES_MAX: usize = 450;
 

@@ -101,12 +101,8 @@ pub enum Accepted {
 
 impl Listeners {
     pub fn new(bounds: &Bounds, handed_over: Vec<HandedListener>) -> Listeners {
-        let inherited = Inherited {
-            send_buffer_bytes: bounds.send_buffer_bytes,
-            silence_seconds: bounds.silence_seconds,
-        };
         Listeners {
-            inherited,
+            inherited: Inherited::of(bounds),
             handed_over,
             files: Vec::new(),
             listeners: Vec::new(),

@@ -11,6 +11,7 @@ use mio::net::{TcpListener, TcpStream, UnixListener};
 use mio::{Interest, Registry, Token};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
+use crate::engine::bounds::Bounds;
 use crate::engine::reactor::listen::Listen;
 use crate::engine::reactor::unix_socket::{self, SocketFile, UnixAccess};
 
@@ -30,8 +31,13 @@ pub struct Inherited {
 }
 
 impl Inherited {
+    pub fn of(bounds: &Bounds) -> Inherited {
+        let Bounds { send_buffer_bytes, silence_seconds, .. } = *bounds;
+        Inherited { send_buffer_bytes, silence_seconds }
+    }
+
     /// Sets them on a TCP listener, from which connections inherit them in the kernel.
-    fn set(self, socket: &SockRef<'_>) -> io::Result<()> {
+    pub fn set(self, socket: &SockRef<'_>) -> io::Result<()> {
         socket.set_send_buffer_size(self.send_buffer_bytes)?;
         let seconds = Some(self.silence_seconds).filter(|seconds| *seconds > 0);
         socket.set_tcp_user_timeout(seconds.map(|seconds| Duration::from_secs(seconds.into())))?;

@@ -56,7 +56,7 @@ pub use handover::{GOES_ON, on_alone, take_over};
 pub use listen::Listen;
 use listeners::Listeners;
 pub use listeners::{Purpose, turn_away};
-pub use listening_socket::BACKLOG;
+pub use listening_socket::{BACKLOG, Inherited};
 pub use plan::{Addresses, Ended, HandoverPlan, Inheritance, Plan};
 use port::Ports;
 pub use port::{HandoverStep, LoopOrder, OtherPorts, Port, PortRegistry, publish_beside};

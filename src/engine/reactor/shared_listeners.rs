@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
 use rustix::net::sockopt::set_socket_reuseport;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::engine::reactor::listen::Listen;
 use crate::engine::reactor::listeners::check_passed_len;
@@ -56,14 +56,14 @@ impl HandedListeners {
 
 impl SharedListeners {
     /// Opens the listeners. Those of another parent are found by their addresses in the settings; sockets that were passed to this
-    /// process take the places of the first addresses.
+    /// process take the places of the first addresses. `inherited`: also by connections that wait until a process accepts them.
     ///
     /// # Errors
     /// The errors of `bind`, with the address in the text; passed sockets that do not fit the list (`InvalidInput`).
     pub fn open(
         listen: &[Listen],
         passed: Vec<OwnedFd>,
-        access: &UnixAccess,
+        (access, inherited): (&UnixAccess, Inherited),
         processes: usize,
         mut handed_over: Vec<HandedListeners>,
     ) -> io::Result<SharedListeners> {
@@ -88,7 +88,7 @@ impl SharedListeners {
                 }
                 (None, Some(passed), _) => copies(passed, processes)?,
                 (None, None, Listen::Tcp(at) | Listen::Tls(at)) => {
-                    bind_all(*at, processes).map_err(|error| explain(address, &error))?
+                    bind_all(*at, processes, inherited).map_err(|error| explain(address, &error))?
                 }
                 (None, None, Listen::Unix(path)) => {
                     owns_file = true;
@@ -100,7 +100,6 @@ impl SharedListeners {
                 }
             };
             let first = sockets.first().expect("there is a process").try_clone()?;
-            let inherited = Inherited { send_buffer_bytes: 0, silence_seconds: 0 };
             let opened = ListeningSocket::adopt(first, address, inherited)?;
             addresses.push(opened.address(address.has_tls())?);
             keys.push((key, owns_file));
@@ -132,7 +131,7 @@ fn copies(socket: OwnedFd, count: usize) -> io::Result<Vec<OwnedFd>> {
 }
 
 /// Binds so many sockets to one address, which no other process may have.
-fn bind_all(address: SocketAddr, count: usize) -> io::Result<Vec<OwnedFd>> {
+fn bind_all(address: SocketAddr, count: usize, inherited: Inherited) -> io::Result<Vec<OwnedFd>> {
     // With SO_REUSEPORT alone, a second server of the same user would share the address without a word.
     drop(bind(address, false)?);
     let first = bind(address, true)?;
@@ -142,6 +141,7 @@ fn bind_all(address: SocketAddr, count: usize) -> io::Result<Vec<OwnedFd>> {
         sockets.push(bind(at, true)?);
     }
     let listening = sockets.into_iter().map(|socket| {
+        inherited.set(&SockRef::from(&socket))?;
         socket.listen(BACKLOG)?;
         Ok(socket.into())
     });
@@ -166,7 +166,22 @@ mod tests {
 
     fn open(address: SocketAddr) -> io::Result<SharedListeners> {
         let (listen, access) = ([Listen::Tcp(address)], UnixAccess::default());
-        SharedListeners::open(&listen, Vec::new(), &access, 2, Vec::new())
+        let inherited = Inherited { send_buffer_bytes: 16 << 10, silence_seconds: 60 };
+        SharedListeners::open(&listen, Vec::new(), (&access, inherited), 2, Vec::new())
+    }
+
+    #[test]
+    fn connections_have_their_bounds_before_a_process_accepts() {
+        let shared = open(([127, 0, 0, 1], 0).into()).unwrap();
+        let address = shared.addresses[0].socket_addr().unwrap();
+        let _clients: Vec<_> = (0..64).map(|_| TcpStream::connect(address).unwrap()).collect();
+        for own in &shared.of_each {
+            let (connection, _) = Socket::from(own[0].try_clone().unwrap()).accept().unwrap();
+            // Linux reserves twice as much.
+            assert_eq!(connection.send_buffer_size().unwrap(), 2 * (16 << 10));
+            assert_eq!(connection.tcp_user_timeout().unwrap().map(|time| time.as_secs()), Some(60));
+            assert!(connection.tcp_nodelay().unwrap());
+        }
     }
 
     #[test]

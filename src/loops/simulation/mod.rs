@@ -21,6 +21,7 @@ use mio::Events;
 use serde_json::json;
 
 use crate::config::{RouteConfig, SlowPolicy};
+use crate::engine::bounds::Bounds;
 use crate::engine::client::deflate::Deflate;
 use crate::engine::random::Random;
 use crate::engine::reactor::tests::plan;
@@ -29,7 +30,7 @@ use crate::engine::reactor::tests::simulated_clients::{
 };
 use crate::engine::reactor::tests::simulated_messages::Messages;
 use crate::engine::reactor::{
-    Ended, LoopOrder, Reactor, SharedListeners, UnixAccess, publish_beside,
+    Ended, Inherited, LoopOrder, Reactor, SharedListeners, UnixAccess, publish_beside,
 };
 use crate::engine::resume::cursor::EntryId;
 use crate::engine::slots::ConnId;
@@ -184,7 +185,8 @@ impl Settings {
         parent.router.observer = Some(Box::new(Forwarding::new(false)));
         parent.add_port(Box::new(NotingPort(Rc::clone(notes))));
         let line = CommandLine { name: "oneloop".into(), arguments: Vec::new() };
-        let shared = SharedListeners::open(&[], vec![], &UnixAccess::default(), loops, vec![]);
+        let access = (&UnixAccess::default(), Inherited::of(&Bounds::default()));
+        let shared = SharedListeners::open(&[], vec![], access, loops, vec![]);
         let shared = shared.expect("it opens nothing");
         parent.add_port(Box::new(Broker::new(line, hello, shared)));
         parent.router.stream_begins(0, EntryId::ZERO);
