@@ -22,13 +22,16 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "over_tls: runs twice, with a plain Redis and with one that speaks TLS")
     config.addinivalue_line("markers", "alone: measures times, so that no other test may run beside it")
     config.addinivalue_line("markers", "plain: is about a plain listener, or about bytes on its socket")
+    config.addinivalue_line("markers", "one_loop(why): expects of a whole server something that each of several loops has for itself")
 
 
 def pytest_collection_modifyitems(config, items):
-    if config.getoption("--over-tls"):
-        plain = [item for item in items if item.get_closest_marker("plain")]
-        config.hook.pytest_deselected(items=plain)
-        items[:] = [item for item in items if item not in plain]
+    left_out = [("--over-tls", "plain"), ("--loops", "one_loop")]
+    names = [name for option, name in left_out if config.getoption(option)]
+    deselected = [item for item in items if any(map(item.get_closest_marker, names))]
+    if deselected:
+        config.hook.pytest_deselected(items=deselected)
+        items[:] = [item for item in items if item not in deselected]
 
 
 def pytest_addoption(parser):

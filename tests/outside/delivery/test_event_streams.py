@@ -120,6 +120,7 @@ def test_an_end_by_the_server_is_an_event_with_its_code(start, redis):
     assert counter(server, 'closes_total{code="4504"}') == 1
 
 
+@pytest.mark.one_loop("they take turns, so the times depend on where the clients are")
 def test_a_drain_gives_each_its_time(start):
     server = start("--drain-per-second", 4, "--drain-seconds", 5)
     with contextlib.ExitStack() as ends:
@@ -161,6 +162,7 @@ async def test_the_cookie_of_a_foreign_page_opens_no_stream(start):
         assert await bystander.heard() == []
 
 
+@pytest.mark.one_loop("each has a place at least")
 def test_a_full_server_says_when_to_come_back(start):
     server = start("--clients-max", 1, "--origins", PAGE)
     with Stream(server, "43") as bystander:

@@ -126,6 +126,7 @@ async def test_what_is_not_held_any_more_is_said(start):
     assert counter(server, "resumes_refused_total") == 2
 
 
+@pytest.mark.one_loop("each has a history, and the metric is the sum")
 async def test_bytes_are_bounded_too(start):
     server = start("--history-bytes-max", "10KiB")
     since = await cursor_of(server)

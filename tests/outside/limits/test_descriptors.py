@@ -5,6 +5,7 @@ import contextlib
 import os
 import resource
 
+import pytest
 from helpers.process import eventually, oneloop_under
 from helpers.raw_client import Raw, head
 from helpers.resp_client import Publisher
@@ -20,6 +21,7 @@ def under(descriptors):
     return ["prlimit", f"--nofile={descriptors}:{descriptors}"]
 
 
+@pytest.mark.one_loop("each process has so many descriptors")
 async def test_the_descriptor_limit_bounds_the_clients(start):
     server = start(wrapper=under(CLIENTS + RESERVE))
     async with server.client("43") as bystander, server.many_clients(CLIENTS - 1) as crowd:
@@ -37,6 +39,7 @@ async def test_the_descriptor_limit_bounds_the_clients(start):
         assert await bystander.heard() == []
 
 
+@pytest.mark.one_loop("each process has so many descriptors")
 def test_more_clients_than_descriptors_are_named(start):
     server = start("--clients-max", 1000, wrapper=under(CLIENTS + RESERVE))
     server.wait_for_log(f"clients_max is 1000.*room for {CLIENTS} clients.*ulimit -n")
@@ -68,6 +71,7 @@ def knock(server, ends):
     return raw
 
 
+@pytest.mark.one_loop("each process has so many descriptors")
 async def test_without_a_descriptor_accepting_rests_and_goes_on(start):
     server = start("--head-seconds", 300)
     with contextlib.ExitStack() as ends:

@@ -6,6 +6,7 @@ import re
 import threading
 import time
 
+import pytest
 from helpers.process import eventually
 from helpers.raw_client import TEXT, Raw, frame, head
 from helpers.server import counter
@@ -41,6 +42,7 @@ def slow_reader(server, sub):
     return raw
 
 
+@pytest.mark.one_loop("each has a part of the memory")
 async def test_a_hostile_mix_stays_below_the_ceiling_and_who_behaves_misses_nothing(start):
     server = start("--topics", "news", "--memory-max", "48MiB", "--backlog-bytes-max", "64MiB")
     async with server.client("good") as good:

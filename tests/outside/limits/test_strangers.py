@@ -94,6 +94,7 @@ async def test_one_word_saves_no_stranger_from_a_newcomer_that_is_slow_to_speak(
         assert await bystander.heard() == []
 
 
+@pytest.mark.one_loop("a dead connection makes room at its own")
 async def test_who_is_refused_closes_nobody_at_the_limit_of_an_address(start):
     server = start("--clients-per-address-max", 2, "--ping-seconds", 1, "--silence-seconds", 300)
     with await dead_client(server) as one:
@@ -167,6 +168,7 @@ async def test_who_shows_no_token_makes_room(start, place):
         assert await bystander.heard() == [("user.43", 2)]
 
 
+@pytest.mark.one_loop("each has a place at least")
 async def test_who_has_shown_a_token_makes_no_room(start):
     server = start("--clients-max", 2, "--auth-seconds", 300)
     async with server.client("43", place="frame") as one, server.client("44") as other:
@@ -249,6 +251,7 @@ async def dead_client(server, sub="42"):
     return one
 
 
+@pytest.mark.one_loop("a dead connection makes room at its own")
 async def test_a_dead_twin_makes_room_for_its_user(start):
     server = start("--clients-per-user-max", 1, "--ping-seconds", 1, "--silence-seconds", 300)
     async with server.client("43") as bystander:
@@ -267,6 +270,7 @@ async def test_a_dead_twin_makes_room_for_its_user(start):
         assert await bystander.heard() == []
 
 
+@pytest.mark.one_loop("a dead connection makes room at its own")
 async def test_a_dead_twin_makes_room_at_its_address(start):
     server = start("--clients-per-address-max", 2, "--ping-seconds", 1, "--silence-seconds", 300)
     async with server.client("43") as bystander:
@@ -285,8 +289,9 @@ async def test_a_user_has_so_many_connections_on_all_routes_together(start, tmp_
     async with server.client("42") as one, server.client("42", path="/other"):
         for path in ["/ws", "/other"]:
             with pytest.raises(ConnectionClosed) as end:
-                async with server.client("42", path=path):
-                    pass
+                async with server.client("42", path=path) as late:
+                    # Another loop knows of the others in a moment.
+                    await late.frame()
             assert end.value.rcvd.code == 4003
         async with server.client("43", path="/other") as bystander:
             assert server.publish("user.42", 1) == 2

@@ -3,6 +3,7 @@
 import contextlib
 import json
 
+import pytest
 from helpers.process import eventually
 from helpers.raw_client import TEXT, Raw, frame, head
 from helpers.server import counter
@@ -11,6 +12,7 @@ from helpers.tokens import token
 MIB = 1 << 20
 
 
+@pytest.mark.one_loop("each has a part of the bound")
 async def test_clients_that_leave_messages_unfinished_hold_no_more_than_the_bound(start):
     server = start("--unfinished-total-bytes-max", "4MiB")
     before = server.resident_kilobytes()
@@ -70,6 +72,7 @@ async def test_half_heads_count_and_are_refused_with_503(start):
         assert await good.heard() == []
 
 
+@pytest.mark.one_loop("each has a part of the bound")
 async def test_backlogs_in_all_are_bounded_and_the_deepest_are_closed(start):
     server = start("--backlog-total-bytes-max", "16MiB", "--backlog-bytes-max", "64MiB")
     async with server.client("good") as good:
@@ -96,7 +99,7 @@ async def test_backlogs_in_all_are_bounded_and_the_deepest_are_closed(start):
 
 
 async def test_a_message_that_many_wait_for_counts_once(start):
-    server = start("--backlog-total-bytes-max", "16MiB", "--backlog-bytes-max", "64MiB")
+    server = start("--backlog-total-bytes-max", "32MiB", "--backlog-bytes-max", "64MiB")
     async with server.client("good", topics=["all"]) as good:
         with contextlib.ExitStack() as ends:
             slow = [ends.enter_context(Raw(server, receive_buffer=4096)) for _ in range(40)]
@@ -120,6 +123,7 @@ def listen_to_much(raw, topics=100):
             raw.send(frame(TEXT, command))
 
 
+@pytest.mark.one_loop("each has a part of the bound")
 async def test_the_user_whose_memberships_cost_most_makes_room(start):
     server = start("--subscriptions-bytes-max", "1MiB", "--may", "room.*", "--commands-per-second-max", 0)
     async with server.client("good") as good:

@@ -140,6 +140,7 @@ def test_an_offer_has_its_answer(server, offer, answer):
         assert message["data"] == "x" * 1000
 
 
+@pytest.mark.one_loop("each counts the subscribers that it has")
 async def test_only_broadcasts_are_compressed_where_a_route_says_so(start):
     server = start("--topics", "news", "--deflate", "broadcasts")
     raw, accepted = enter(server)
