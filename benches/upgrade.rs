@@ -2,7 +2,7 @@
 //! and the process is replaced again and again. Nobody is dropped, nothing is lost, and nothing comes twice; nor does any of it happen
 //! when the other process fails.
 //!
-//! `cargo bench --bench upgrade`, and with `--quick` some hundred clients.
+//! `cargo bench --bench upgrade`, with `--loops 2` against a server of so many loops, and with `--quick` some hundred clients.
 
 mod support;
 
@@ -29,7 +29,7 @@ use support::server::{BINARY, Server};
 use support::steady_clients::{self, SteadyClients};
 use support::stream_publisher::{STREAM, StreamPublisher};
 use support::tls::{Certificate, Security};
-use support::usage::resident;
+use support::usage::resident_of_family;
 use support::{Options, connections};
 
 /// Messages a second on channels, to one client each, and as many in the stream, to a room each.
@@ -75,13 +75,14 @@ fn main() {
 fn run(options: &Options) {
     // Two more ask for their pongs, and one is the bystander.
     let clients = connections(options.pick(19_000, 300)) - 3;
-    let mut bench = UpgradeBench::start(clients);
+    let loops = options.value("--loops").map_or(1, |loops| loops.parse().expect("a number"));
+    let mut bench = UpgradeBench::start(clients, loops);
     let upgrades: Vec<Upgraded> = (0..UPGRADES).map(|_| bench.upgrade()).collect();
     let after_upgrades = bench.clients.seen().0;
     let failures = bench.fail(options);
     let published = bench.end();
     let (seen, _) = bench.clients.seen();
-    let found = Found { clients, published, upgrades, after_upgrades, failures, seen };
+    let found = Found { clients, loops, published, upgrades, after_upgrades, failures, seen };
     found.print();
     found.report(options);
     found.check();
@@ -156,7 +157,7 @@ struct Upgraded {
     waits: [f64; 2],
     /// The longest time in which no client was sent anything.
     silence: Duration,
-    /// Bytes of the old process before, and the most that both had together.
+    /// Bytes of the old process and its loops before, and the most that these and the new ones had together.
     resident: [i64; 2],
 }
 
@@ -172,16 +173,20 @@ struct UpgradeBench {
 }
 
 impl UpgradeBench {
-    fn start(clients: usize) -> UpgradeBench {
+    fn start(clients: usize, loops: usize) -> UpgradeBench {
         let (redis, program) = (Redis::start(), Program::new());
         let log = File::create(program.log()).expect("a file can be made");
         let (chain, key) = (Certificate::P256.chain_file(), Certificate::P256.key_file());
-        let url = redis.url();
+        let (url, number) = (redis.url(), loops.to_string());
         let own = ["--redis", &url, "--tls-cert-file", &chain, "--tls-key-file", &key];
+        let own = [&own[..], &["--loops", &number]].concat();
         let flags = [&FLAGS[..], &own].concat();
         let server = Server::start_program(&program.path(), Stdio::from(log), LISTEN, &flags);
         let addresses = [server.clients, server.tls_clients.expect("one for TLS")];
         server.wait_for_redis();
+        if loops > 1 {
+            server.wait_for_loops(loops);
+        }
         let [plain, tls] = addresses;
         let steady = SteadyClients::start(plain, tls, clients);
         let stopped = Arc::new(AtomicBool::new(false));
@@ -229,9 +234,9 @@ impl UpgradeBench {
         let _ = self.clients.seen();
         let (mut took, mut before, mut most) = (Duration::ZERO, 0, 0);
         let waits = self.while_asking(|bench| {
-            before = resident(bench.server.pid());
+            before = resident_of_family(bench.server.pid());
             let start = Instant::now();
-            bench.server.upgrade(|old, new| most = most.max(resident(old) + resident(new)));
+            bench.server.upgrade(|old| most = most.max(resident_of_family(old)));
             took = start.elapsed();
         });
         let (_, silence) = self.clients.seen();
@@ -278,6 +283,7 @@ impl UpgradeBench {
 /// The figures of the report.
 struct Found {
     clients: usize,
+    loops: usize,
     /// Messages on channels, and in the stream.
     published: [usize; 2],
     upgrades: Vec<Upgraded>,
@@ -328,6 +334,7 @@ impl Found {
             .collect();
         let mut found = json!({
             "clients": self.clients,
+            "loops": self.loops,
             "messages_per_second": 2 * MESSAGES,
             "published_on_channels": self.published[0],
             "published_in_the_stream": self.published[1],

@@ -163,17 +163,19 @@ impl Server {
         self.successor.unwrap_or(self.child.id())
     }
 
-    /// Has another process take its place. Returns once the old one has ended; `meanwhile` is called with both of them until then.
+    /// Has another process take its place. Returns once the old one has ended; `meanwhile` is called with it until then. It has started
+    /// the other one, beside its loops.
     ///
     /// # Panics
     /// If it goes on.
-    pub fn upgrade(&mut self, mut meanwhile: impl FnMut(u32, u32)) {
+    pub fn upgrade(&mut self, mut meanwhile: impl FnMut(u32)) {
         let old = self.pid();
+        let loops = children(old);
         self.signal(Signal::USR2);
         let mut new = None;
         let ended = wait_until(|| {
-            new = new.or(children(old).first().copied());
-            new.into_iter().for_each(|new| meanwhile(old, new));
+            new = new.or(children(old).into_iter().find(|pid| !loops.contains(pid)));
+            meanwhile(old);
             self.has_ended()
         });
         assert!(ended && new.is_some(), "the server does not hand over");
@@ -225,6 +227,12 @@ impl Server {
     /// Waits until messages of Redis can come. A client that connects before is told of a gap.
     pub fn wait_for_redis(&self) {
         assert!(wait_until(|| self.counter("source_up") == 1), "Redis is not subscribed to");
+    }
+
+    /// Waits until each of several loops serves: an upgrade is refused before.
+    pub fn wait_for_loops(&self, loops: usize) {
+        let serves = |number| self.counter(&format!("loop_up{{loop=\"{number}\"}}")) == 1;
+        assert!(wait_until(|| (0..loops).all(serves)), "a loop does not serve");
     }
 
     /// Turns of the loop so far, by how long they took at most.

@@ -154,6 +154,11 @@ pub fn children(pid: u32) -> Vec<u32> {
     text.split_whitespace().map(|pid| pid.parse().expect("a number")).collect()
 }
 
+/// The resident memory of a process and of all that it has started, together.
+pub fn resident_of_family(pid: u32) -> i64 {
+    resident(pid) + children(pid).into_iter().map(resident_of_family).sum::<i64>()
+}
+
 /// The resident memory of a process in bytes, up to some pages; 0 if it has ended. Cheap enough to be asked for again and again.
 pub fn resident(pid: u32) -> i64 {
     let text = fs::read_to_string(format!("/proc/{pid}/statm")).unwrap_or_default();
