@@ -270,7 +270,7 @@ fn junk_is_refused_or_read_as_by_another_decompressor() {
     const MAX: usize = 2_000;
     let (deflater, mut inflater) = (Deflater::default(), Inflater::default());
     let mut read = 0;
-    for seed in 0..200_000 {
+    for seed in 0..50_000 {
         let mut random = Random::new(seed);
         let mut payload = match random.below(4) {
             0 => (0..random.below(60)).map(|_| random.next() as u8).collect(),
@@ -298,5 +298,5 @@ fn junk_is_refused_or_read_as_by_another_decompressor() {
             read += 1;
         }
     }
-    assert!((20_000..180_000).contains(&read), "{read} of 200,000 could be read");
+    assert!((5_000..45_000).contains(&read), "{read} of 50,000 could be read");
 }
