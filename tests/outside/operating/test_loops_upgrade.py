@@ -153,7 +153,7 @@ async def test_a_user_has_as_many_connections_as_before(begin_loops):
         others = await stack.enter_async_context(bystanders(server))
         await asyncio.to_thread(upgrade, server)
         server.forget_publisher()
-        # Those that come at the same moment to different loops are in no order, so any two of them are too many.
+        # Clients that come at the same moment to different loops are in no order, so any two of them are too many.
         newcomers = [await stack.enter_async_context(server.dial(token("42"))) for _ in range(6)]
         await asyncio.to_thread(
             eventually, lambda: sum(one.close_code == 4003 for one in newcomers) == 2, "two are refused")

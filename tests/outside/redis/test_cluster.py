@@ -19,7 +19,7 @@ async def hears_all_nodes(cluster, client, bystander):
     for node in living:
         node.command("PUBLISH", f"pub.user.{client.sub}", str(node.port))
     heard, numbers = [], []
-    # What is published at two nodes has no order.
+    # Messages that are published at two nodes have no order.
     while len(numbers) < len(living):
         heard += await client.heard()
         numbers = [one[1] for one in heard if not isinstance(one, dict)]
